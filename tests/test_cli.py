@@ -14,6 +14,7 @@ import pytest
 from documented import check_documented
 from runs import call, python
 
+from xception_cli.errors import NO_THREADS
 from xception_cli.imports import importing
 from xception_cli.inference import Prediction
 from xception_cli.rundir import RunDir, remove_tree
@@ -108,6 +109,42 @@ def test_the_garbage_collector_pauses_only_during_imports() -> None:
     gc.unfreeze()
 
 
+_NO_THREADS = """
+import os, resource, threading
+from xception_cli.errors import MachineError, is_out_of_threads
+from xception_cli.imports import importing
+
+if os.geteuid() == 0:  # for whom there is no limit
+    os.setresuid(65534, 65534, 0)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    with importing():
+        print("OpenBLAS would raise SIGINT here")
+except MachineError as error:
+    print(error.message, error.exit_code)
+for start in (threading.Thread(target=print).start, os.fork):
+    try:
+        start()
+    except (RuntimeError, OSError) as error:
+        print(is_out_of_threads(error))
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1,
+    reason="on one core, OpenBLAS starts no thread; elsewhere, the limit does not count threads",
+)
+def test_a_limit_on_threads_and_processes_is_reported_and_is_no_ctrl_c() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_THREADS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")},
+    )
+    assert done.stdout.splitlines() == [f"{NO_THREADS} 5", "True", "True"]
+
+
 _STOP_AT_TORCH = """
 import gc, sys
 from importlib.abc import MetaPathFinder
@@ -183,7 +220,7 @@ def test_help_is_hardly_slower_than_that_of_an_empty_program() -> None:
         (["eval", "--data", "nowhere"], 2, "the data folder nowhere does not exist"),
         (["predict", "a.jpg"], 2, "there is no finished run in"),
         (["predict", "a.jpg", "--model", "no.safetensors"], 2, "there is no model file"),
-        (["predict", "a.jpg", "--model", "photos"], 2, "--model is photos, a folder"),
+        (["predict", "a.jpg", "--model", "photos"], 2, "or leave --model out for the latest run"),
         (["export", "--output", "x.onnx", "--quantize", "int4"], 2, "expected none or int8"),
         (["sample", "photos"], 2, "photos"),
     ],

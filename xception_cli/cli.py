@@ -29,12 +29,15 @@ from xception_cli.commands.train import LATEST
 from xception_cli.console import emit, fail, screen, show, stop
 from xception_cli.errors import (
     MORE_MEMORY,
+    MORE_THREADS,
+    NO_THREADS,
     DivergedError,
     MachineError,
     StoppedError,
     UsageError,
     XceptionError,
     is_out_of_memory,
+    is_out_of_threads,
     signal_name,
 )
 from xception_cli.files import cache_folder, why_and_where
@@ -191,6 +194,8 @@ def _run(given: Sequence[str], *, debug: bool) -> None:
 
 def _of_machine(error: Exception, given: Sequence[str]) -> MachineError | None:
     """Return what the machine lacks, by an error of Python or a library; None for a bug of ours."""
+    if is_out_of_threads(error):
+        return MachineError(NO_THREADS, hint=MORE_THREADS)
     if isinstance(error, OSError):
         again = None if "--debug" in given else "run the same command with --debug to see where"
         return MachineError(why_and_where(error), hint=again)

@@ -76,7 +76,7 @@ def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | No
         the number of its line, read one by one. Rows may have any number of cells.
 
     Raises:
-        ValueError: It is not a CSV file; perhaps only while rows are read.
+        ValueError: It is not a CSV file, or in another encoding; perhaps only while rows are read.
         OSError: It cannot be read; the same.
     """
     widest: Table = [], iter(())
@@ -88,6 +88,8 @@ def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | No
         except ValueError as error:  # with another separator, quotes may be in the wrong places
             refused = error
             continue
+        if any("\0" in name for name in header):
+            raise ValueError("it is UTF-16 without a mark, or not text; save the file as UTF-8")
         table = header, (row for row in rows if row[1])
         if fits(header):
             return table

@@ -13,11 +13,19 @@ XceptionError            what happened, with the value received; and a hint: wha
 0 is success, 1 is a bug of ours (with a traceback), 141 a closed output pipe.
 """
 
+import errno
 import mmap
+import os
 import re
 import signal
 
 MORE_MEMORY = "close other programs, or allow this one more memory; then run the command again"
+# Message and hint where the system starts no more of them, as with many cores on a shared computer.
+NO_THREADS = "the system allows no more threads or processes"
+MORE_THREADS = (
+    "close other programs, or allow more (ulimit -u; --pids-limit of a container); or run the "
+    "command with OMP_NUM_THREADS=1 and --workers 0"
+)
 SMALLER_STEPS = "a smaller --lr and --head-lr; the best model so far is kept"
 # Of the system, torch on a CPU, oneDNN, and onnxruntime. oneDNN's primitive descriptor is another
 # matter: it lacks the operation.
@@ -104,6 +112,13 @@ def signal_name(number: int) -> str:
     """Name a signal, and the key that sends it."""
     name = signal.Signals(number).name
     return f"{name} (Ctrl-C)" if number == signal.SIGINT else name
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Return whether an error was raised because no thread or process can be started."""
+    if isinstance(error, BlockingIOError):  # of `os.fork`
+        return error.filename is None and error.strerror == os.strerror(errno.EAGAIN)
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def is_out_of_memory(error: BaseException | None, needed: int = 0) -> bool:

@@ -40,7 +40,8 @@ def require_parquet() -> None:
 def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Read a table as `read_table` of CSV does: columns, and each row with its number, from 1.
 
-    Nested and binary columns, such as images, are left out.
+    Nested and binary columns, such as images, come last: their names have their type, and rows no
+    cells of them.
 
     Raises:
         ValueError: It is not a Parquet file, or it unpacks to far more than its size implies.
@@ -55,11 +56,9 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         with opened:
             with ParquetFile(opened) as file:
-                flat = [
-                    field.name
-                    for field in file.schema_arrow
-                    if not types.is_nested(field.type) and not types.is_binary(field.type)
-                ]
+                fields = list(file.schema_arrow)
+            left_out = [f for f in fields if types.is_nested(f.type) or "binary" in str(f.type)]
+            flat = [field.name for field in fields if field not in left_out]
             # A text that is stored once for many rows stays one text in memory.
             with ParquetFile(opened, read_dictionary=flat) as file:
                 _check_unpacked(file.metadata, {*flat}, os.fstat(opened.fileno()).st_size)
@@ -67,7 +66,8 @@ def read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except (ArrowException, OSError) as error:
         raise ValueError("it is not a Parquet file, or it is damaged") from error
     rows = zip(*columns, strict=True)
-    return flat, [(number, list(row)) for number, row in enumerate(rows, start=1)]
+    names = flat + [f"{f.name} ({str(f.type).partition('<')[0]})" for f in left_out]
+    return names, [(number, list(row)) for number, row in enumerate(rows, start=1)]
 
 
 def _check_unpacked(metadata: Any, names: AbstractSet[str], size: int) -> None:

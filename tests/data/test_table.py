@@ -357,6 +357,13 @@ def test_data_that_is_neither_folder_nor_table_is_refused_with_the_right_command
     assert name in error.message
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_a_table_in_an_encoding_without_a_mark_is_refused_for_it(tmp_path, encoding):
+    make(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "t.csv").write_text("path,label\na/1.jpg,cat\nb/2.jpg,dog\n", encoding=encoding)
+    assert refused(tmp_path / "t.csv").message.endswith("save the file as UTF-8")
+
+
 def test_a_parquet_table_is_read_as_the_same_one_in_csv(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     make(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg")
@@ -376,7 +383,16 @@ def test_a_parquet_table_is_read_as_the_same_one_in_csv(tmp_path):
         (expected.root, expected.classes, expected.images)
     )
     parquet.write_table(pyarrow.table({"image": columns["image"]}), tmp_path / "t.parquet")
-    assert "has no columns path and label (found: none)" in refused(tmp_path / "t.parquet").message
+    error = refused(tmp_path / "t.parquet")
+    assert "has no columns path and label (found: image (struct))" in error.message
+    assert error.hint.startswith("rename the column with the image files to path, and ")
+    for kind in (pyarrow.binary(), pyarrow.large_binary()):  # of Spark, and of polars
+        paths = pyarrow.array([b"a/1.jpg", b"a/2.jpg", b"b/3.jpg"], kind)
+        table = pyarrow.table({"path": paths, "label": columns["label"]})
+        parquet.write_table(table, tmp_path / "t.parquet")
+        error = refused(tmp_path / "t.parquet")
+        assert f"has no column path (found: label, path ({kind}))" in error.message
+        assert error.hint.startswith("rename the column with the image files to path; ")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no more PAR1")
     assert "it is not a Parquet file, or it is damaged" in refused(tmp_path / "t.parquet").message
 

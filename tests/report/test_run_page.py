@@ -22,6 +22,7 @@ from xception_cli.data.units import have_groups
 from xception_cli.evaluation.eval_report import read_report
 from xception_cli.evaluation.scored import Scored
 from xception_cli.files import file_digest
+from xception_cli.numerals import duration
 from xception_cli.records import KEPT_PROBE
 from xception_cli.report import html, model_card
 from xception_cli.report.advice import is_small, next_steps
@@ -68,6 +69,15 @@ def test_the_page_is_valid_and_loads_and_runs_nothing(run: RunDir):
     labelled = {label["for"] for label in page.of("label")}
     assert labelled == {given["id"] for given in page.of("input")} == {"order0", "order1"}
     assert run.report.stat().st_size < 2_000_000
+
+
+def test_the_time_of_a_run_includes_its_report_which_the_page_leaves_out(run: RunDir):
+    seconds = run.read_result().seconds
+    *_, before, last = seconds
+    assert last == "report"
+    assert seconds[last] > 0
+    page = run.report.read_text(encoding="utf-8")
+    assert f", {before} {duration(seconds[before])}<" in page
 
 
 def test_without_escaping_the_hostile_name_would_be_an_element(

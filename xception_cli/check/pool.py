@@ -15,7 +15,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
 from xception_cli.data.opening import turns
-from xception_cli.errors import MachineError
+from xception_cli.errors import MORE_THREADS, NO_THREADS, MachineError
 
 _PROCESSES = 16  # at most
 _CHUNK = 16  # items that a helper gets at a time
@@ -64,8 +64,11 @@ def map_in_processes(
             "a process that scans images was killed; the system may be out of memory",
             hint="run the same command again to resume",
         ) from error
+    except EOFError as error:  # Python's fork server has ended
+        raise MachineError(NO_THREADS, hint=MORE_THREADS) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        with suppress(RuntimeError):  # its own thread could not be started
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_tracker() -> None:

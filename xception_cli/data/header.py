@@ -9,6 +9,7 @@ from xception_cli.data.formats import suffixes
 from xception_cli.data.names import WORDS, split_of, words_of
 from xception_cli.data.rows import column_name, slashed
 from xception_cli.errors import DataError
+from xception_cli.parquet import SUFFIX as PARQUET
 
 # Names of each column: our own name first, which has precedence. docs/data.md lists them.
 NAMES_OF = {
@@ -45,9 +46,9 @@ def find_columns(table: Path, names: Sequence[str], required: Collection[str]) -
     if len(missing) > 1 and not _is_row(names):
         raise DataError(
             f"{show(table)} has no columns {' and '.join(missing)} (found: {_listed(names)})",
-            hint="in its first line, rename the column with the image files to path, and the one "
-            "with the classes to label; optional: group (the images of one object, patient or "
-            "video) and split (train, val, test)",
+            hint=f"{_place(table)}rename the column with the image files to path, and the one with "
+            "the classes to label; optional: group (the images of one object, patient or video) "
+            "and split (train, val, test)",
         )
     found: dict[str, int] = {}
     for kind in NAMES_OF:
@@ -81,7 +82,7 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
     if not _is_row(names):
         content = {"path": "image files", "label": "classes"}[kind]
         hint = (
-            f"in its first line, rename the column with the {content} to {kind}; the columns are "
+            f"{_place(table)}rename the column with the {content} to {kind}; the columns are "
             f"{COLUMNS}; other names of {kind}: {', '.join(NAMES_OF[kind][1:])}"
         )
     return DataError(f"{show(table)} has no column {kind} (found: {listed})", hint=hint)
@@ -90,6 +91,10 @@ def _unclear(table: Path, names: Sequence[str], kind: str, at: Sequence[int]) ->
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     return f"{', '.join(show(name) for name in names[:_LISTED]) or 'none'}{more}"
+
+
+def _place(table: Path) -> str:
+    return "" if table.suffix.lower() == PARQUET else "in its first line, "
 
 
 def _is_row(names: Sequence[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
 
@@ -63,11 +62,6 @@ def read_split(path: Path, classes: Sequence[str]) -> Split:
 def row_checks(split: Split) -> str:
     """Return the CRC-32 of each row, 8 hexadecimal digits each; the reason is not included."""
     return "".join(_check(image, split.classes[image.label]) for image in split.images)
-
-
-def split_digest(checks: str) -> str:
-    """Return the digest by which a model file names the split of its run, from `row_checks`."""
-    return sha256(checks.encode()).hexdigest()[:16]
 
 
 def _check(image: Photo, label: str) -> str:

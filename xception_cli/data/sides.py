@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xception_cli.console import enumerated, listing, show
 from xception_cli.data.folder import DataFolder
@@ -11,9 +12,11 @@ from xception_cli.data.layout import SPLITS
 from xception_cli.data.names import split_of
 from xception_cli.data.photo import Photo
 from xception_cli.data.rows import named_image, read_edited
-from xception_cli.data.units import Unit
 from xception_cli.errors import DataError, UsageError
 from xception_cli.files import utf8
+
+if TYPE_CHECKING:  # predict compares the images of a run, and does not need scikit-learn
+    from xception_cli.data.units import Unit
 
 RECORDED = (*SPLITS, "out")  # values of `split` in split.csv
 _LISTED = 10  # files listed in a message
@@ -76,7 +79,9 @@ def _read_assignment(path: Path, known: AbstractSet[str]) -> dict[str, dict[str,
 # An earlier run
 
 
-def keep_sides(images: list[Photo], units: Sequence[Unit], earlier: Sequence[Photo]) -> list[Unit]:
+def keep_sides(
+    images: list[Photo], units: Sequence["Unit"], earlier: Sequence[Photo]
+) -> "list[Unit]":
     """Keep the images of an earlier run in their splits, and return the units of new images.
 
     A new image of a known unit joins its split; if that has two splits, the image is left out.

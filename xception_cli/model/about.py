@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from xception_cli.console import quoted, show
-from xception_cli.data.recorded import split_digest
 from xception_cli.data.sides import RECORDED
 from xception_cli.data.transforms import Preprocessing
 from xception_cli.errors import ArtifactError
@@ -152,6 +152,11 @@ def trained_splits(provenance: Mapping[str, Any], run: RunDir) -> frozenset[str]
     if _differing(provenance, run):
         return frozenset(RECORDED)
     return frozenset({"train", "val"} if REFIT in provenance else {"train"})
+
+
+def split_digest(checks: str) -> str:
+    """Return the digest by which a model file names the split of its run, from its `row_checks`."""
+    return sha256(checks.encode()).hexdigest()[:16]
 
 
 def _differing(provenance: Mapping[str, Any], run: RunDir) -> set[str]:

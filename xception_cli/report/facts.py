@@ -61,10 +61,12 @@ class Facts:
 def list_provenance(facts: Facts) -> dict[str, dict[str, str]]:
     """List the command, hashes, versions and settings of a run, by heading."""
     info = facts.info
+    # Of the report itself, only a later page could show the time: all show the same.
+    seconds = {name: s for name, s in facts.result.seconds.items() if name != "report"}
     of_run = {
         "command": info.command,
         "started": f"{info.started[:16].replace('T', ' ')} UTC",
-        "time": ", ".join(f"{name} {duration(s)}" for name, s in facts.result.seconds.items()),
+        "time": ", ".join(f"{name} {duration(s)}" for name, s in seconds.items()),
         "device": f"{info.device}, {info.precision}, {count_of(info.threads, 'thread')}",
         "weights": info.weights["source"],
         "weights, SHA-256": info.weights["digest"],

@@ -128,10 +128,11 @@ def finish(
         refit=REFIT in measured.bundle.about.provenance,
         views=len(limit_views(baseline.pooled["train"])) if baseline.probe is not None else None,
         compared=compared,
-        seconds={name: round(value, 1) for name, value in job.seconds.items()},
+        seconds=_rounded(job.seconds),
     )
     with job.phase("report"):
         write_report(job.run, measured.bundle, job.root, result)
+    result = replace(result, seconds=_rounded(job.seconds))
     phases = {name: duration(seconds) for name, seconds in job.seconds.items()}
     since = " since it was resumed" * job.resumed
     say(f"time      {in_all(duration(sum(job.seconds.values())) + since, phases)}")
@@ -141,6 +142,10 @@ def finish(
         del written["compared"]
     write_json(job.run.result, written)
     return TrainResult(job.run, kept, baseline.probe_scores, reports, job.seconds)
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in seconds.items()}
 
 
 def _evaluate(job: Job, split: str, bundle: ModelBundle, outcomes: Sequence[Outcome]) -> EvalReport:

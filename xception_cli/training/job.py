@@ -20,12 +20,12 @@ from xception_cli.data.image_cache import ImageCache, cached_fraction
 from xception_cli.data.images import DECODER
 from xception_cli.data.inputs import ImageInputs
 from xception_cli.data.layout import SPLITS
-from xception_cli.data.recorded import row_checks, split_digest
+from xception_cli.data.recorded import row_checks
 from xception_cli.data.split import Split
 from xception_cli.data.transforms import Preprocessing, to_pixels
 from xception_cli.data.workers import default_workers
 from xception_cli.evaluation.metrics import TOP
-from xception_cli.model.about import SPLIT, About
+from xception_cli.model.about import SPLIT, About, split_digest
 from xception_cli.model.bundle import save_model
 from xception_cli.model.feature_cache import FeatureCache, KeptView, kept_view, open_feature_cache
 from xception_cli.model.network import last_frozen
