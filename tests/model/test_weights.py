@@ -156,7 +156,7 @@ def test_when_every_source_fails_the_error_names_each_with_its_reason(cache, mon
     assert "no route to host" in lines[0]
     assert "other weights" in lines[1]
     assert "lacks 234 tensors" in lines[2]
-    assert "--weights FILE" in caught.value.hint
+    assert "copy the file that it prints, and give it with --weights FILE" in caught.value.hint
     assert list(cache.iterdir()) == []
 
 
