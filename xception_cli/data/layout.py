@@ -322,7 +322,8 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
         DataError: A folder is named like a split or unlabelled images; others, or one that holds
             class folders, are not. `train` may be a vehicle, `valid` the opposite of `invalid`.
     """
-    apart = [f for f in folders if split_of(f.name) and plain(f.name) != "train"]
+    kept = {"train", "valid"} if "invalid" in _names(folders) else {"train"}
+    apart = [f for f in folders if split_of(f.name) and plain(f.name) not in kept]
     others = [folder for folder in folders if folder not in apart]
     ends = [_chain(folder, lambda _: True)[-1] for folder in others if _is_wrapper(folder)]
     held = [end for end in ends if sum(not is_date(inner.name) for inner in end.folders) > 1]
