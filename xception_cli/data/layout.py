@@ -330,8 +330,7 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
     if apart and (len(others) > 1 or held):
         do = f"move it out of {quoted(root.path)}" if others[1:] else f"give {quoted(held[0].path)}"
         raise DataError(
-            f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split or "
-            "a class?",
+            f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split?",
             hint=f"if it is a split, {do}; if it is a class, rename it, for example to "
             f"class_{apart[0].name}",
         )
