@@ -414,7 +414,9 @@ def test_names_with_a_word_of_splits_are_classes_if_no_other_split_has_the_same(
 def test_images_of_a_split_without_classes_are_not_a_class(tmp_path, name):
     refused = error(make(two_classes(tmp_path), f"{name}/1.jpg"))
     assert refused.message.startswith(f"{name} next to cat, dog, but without class folders: ")
-    assert trainable(make(tmp_path / "v", "valid/1.jpg", "invalid/1.jpg")).counts() == [1, 1]
+    valid = ["valid/1.jpg", "invalid/dark/1.jpg", "invalid/empty/1.jpg", "unknown/1.jpg"]
+    assert trainable(make(tmp_path / "v", *valid[:3])).counts() == [2, 1]
+    assert trainable(make(tmp_path / "w", *valid)).counts() == [2, 1, 1]
     assert trainable(make(two_classes(tmp_path / "t"), "train/1.jpg")).counts() == [1, 1, 1]
 
 

@@ -130,7 +130,7 @@ def test_a_run_with_a_class_of_a_name_that_is_refused_today_can_be_resumed(
         patch.delitem(names.WORDS, "holdout")  # as in a version that accepts it
         with pytest.raises(Crash):
             train_run(settings)
-    with pytest.raises(DataError, match="is it a split or a class"):
+    with pytest.raises(DataError, match="is it a split"):
         train_run(settings, "new")  # the control
     assert train_run({}, resume=True).run.is_finished
 

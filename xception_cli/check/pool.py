@@ -37,7 +37,7 @@ def map_in_processes(
         The result of each item, in order.
 
     Raises:
-        MachineError: A helper was killed.
+        MachineError: A helper was killed, or the system starts no more processes.
     """
     processes = min(_PROCESSES, os.cpu_count() or 1)
     # Forking this process would copy its threads' locks.

@@ -11,6 +11,7 @@ from xception_cli.console import enumerated, listing, say, show
 from xception_cli.data.fixes import FIXES_HINT, Fix, read_fixes
 from xception_cli.data.folder import DataFolder
 from xception_cli.data.photo import Photo
+from xception_cli.data.sides import SPLIT_HINT
 from xception_cli.data.source import read_data
 from xception_cli.data.trainable import check_trainable, unread_problem
 from xception_cli.errors import DataError
@@ -132,8 +133,6 @@ def _require_files(config: TrainConfig) -> None:
     if config.fixes is not None:
         require_readable(config.fixes, "--fixes", FIXES_HINT)
     if config.split_file is not None:
-        from xception_cli.data.sides import SPLIT_HINT
-
         require_readable(config.split_file, "--split-file", SPLIT_HINT)
 
 

@@ -322,15 +322,15 @@ def _refuse_split_of_no_class(root: Folder, folders: Sequence[Folder]) -> None:
         DataError: A folder is named like a split or unlabelled images; others, or one that holds
             class folders, are not. `train` may be a vehicle, `valid` the opposite of `invalid`.
     """
-    apart = [f for f in folders if split_of(f.name) and plain(f.name) != "train"]
+    kept = {"train", "valid"} if "invalid" in _names(folders) else {"train"}
+    apart = [f for f in folders if split_of(f.name) and plain(f.name) not in kept]
     others = [folder for folder in folders if folder not in apart]
     ends = [_chain(folder, lambda _: True)[-1] for folder in others if _is_wrapper(folder)]
     held = [end for end in ends if sum(not is_date(inner.name) for inner in end.folders) > 1]
     if apart and (len(others) > 1 or held):
         do = f"move it out of {quoted(root.path)}" if others[1:] else f"give {quoted(held[0].path)}"
         raise DataError(
-            f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split or "
-            "a class?",
+            f"{_list(apart)} next to {_list(others)}, but without class folders: is it a split?",
             hint=f"if it is a split, {do}; if it is a class, rename it, for example to "
             f"class_{apart[0].name}",
         )
