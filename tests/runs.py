@@ -148,7 +148,8 @@ def outcome(run: str) -> dict[str, str]:
 
 
 def write_info(run: RunDir, **changes: Any) -> None:
-    """Write run.json without a training; `...` removes an entry."""
+    """Write run.json, and an empty config.toml, without a training; `...` removes an entry."""
+    run.config.touch()
     info = {
         "started": "2026-01-01T10:00:00Z",
         "process": 1,

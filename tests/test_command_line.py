@@ -429,7 +429,8 @@ def test_a_shell_completes_commands_options_values_runs_and_recipes(
 ) -> None:
     for run in ("food", "food-2"):
         Path("runs", run).mkdir(parents=True)
-        Path("runs", run, "run.json").touch()
+        for name in ("run.json", "config.toml"):
+            Path("runs", run, name).touch()
     Path("runs/other").mkdir()
     expected = {
         "xception tra": ["train"],

@@ -282,7 +282,7 @@ def test_a_second_process_is_refused_with_the_first_named_until_that_is_killed(t
         holder.wait()
         with run.lock():  # at once, although its forked process is still alive
             pass
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]  # no lock file
+    assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "run.json"}  # no lock file
 
 
 def test_a_lock_is_released_after_an_error(tmp_path):
@@ -627,9 +627,10 @@ def test_a_folder_given_as_a_model_is_answered_with_the_file_in_it_if_it_has_one
 def test_a_run_next_to_the_class_folders_is_not_a_class(tmp_path):
     draw_photos(tmp_path)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()  # alone, it may be another tool's
     for has_run in (False, True):
         if has_run:
-            (tmp_path / "run" / "run.json").touch()
+            (tmp_path / "run" / "config.toml").touch()
         found = read_folder(tmp_path)
         assert ("run" in found.classes) is not has_run
     assert found.notes() == ["1 run folder ignored"]

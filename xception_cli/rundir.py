@@ -75,8 +75,12 @@ class RunDir:
 
     @property
     def is_run(self) -> bool:
-        """Whether this is a run folder; False for a path that cannot be one."""
-        return os.path.isfile(self.info)  # noqa: PTH113 - Path's raises on odd names
+        """Whether this is a run folder, not that of another tool with a run.json, such as Sacred.
+
+        False for a path that cannot be one.
+        """
+        files = (self.info, self.config)
+        return all(os.path.isfile(file) for file in files)  # noqa: PTH113 - Path's raises on odd names
 
     @property
     def fault(self) -> str | None:

@@ -300,7 +300,8 @@ def test_a_table_may_have_any_paths_but_those_of_a_run_stay_inside_its_root(tmp_
     with pytest.raises(DataError) as caught:  # the control
         read_data(table)
     assert caught.value.hint.endswith("with --root DIR")
-    (tmp_path / "tables" / "run.json").touch()  # a run folder may be untrusted
+    for name in ("run.json", "config.toml"):
+        (tmp_path / "tables" / name).touch()  # a run folder may be untrusted
     assert "names files outside of" in refused(tmp_path / "tables" / "t.csv").message
     beside = write(tmp_path / "data" / "t.csv", "path,label", "a.jpg,cat")
     assert refused(beside).hint.endswith(f"--root {inside}")
