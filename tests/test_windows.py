@@ -1,5 +1,6 @@
 """What Windows lacks is not needed: as far as that can be seen without Windows."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from images import two_classes
 from runs import python
 
+from xception_cli.commands.options import separate_run
 from xception_cli.regular import open_regular
 
 EVERY_MODULE = """
@@ -43,3 +45,11 @@ def test_a_link_is_not_followed_where_the_system_cannot_refuse_it(tmp_path, monk
     with pytest.raises(OSError, match="it is a link"):
         open_regular(tmp_path / "link")
     os.close(open_regular(tmp_path / "link", follow=True))
+
+
+def test_a_pattern_of_images_is_no_run_which_windows_reports_as_an_invalid_name(monkeypatch):
+    def stat(path: Path) -> None:
+        raise OSError(errno.EINVAL, "The filename is incorrect", str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert separate_run(["photos/*.jpg"], None, None) == (["photos/*.jpg"], None)

@@ -19,7 +19,8 @@ from xception_cli.console import show
 from xception_cli.errors import MachineError, UsageError
 from xception_cli.regular import NEW, open_regular, write_all
 
-_NOWHERE = {"ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG"}  # errors of a path to nothing
+# Errors of a path to nothing; EINVAL is that of Windows for a name with `*` or `?`.
+_NOWHERE = {"ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "EINVAL"}
 TRIES = 3  # of a call that may fail temporarily
 
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
