@@ -135,14 +135,31 @@ for start in (threading.Thread(target=print).start, os.fork):
     reason="on one core, OpenBLAS starts no thread; elsewhere, the limit does not count threads",
 )
 def test_a_limit_on_threads_and_processes_is_reported_and_is_no_ctrl_c() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _NO_THREADS],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")},
-    )
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = python("-c", _NO_THREADS, check=True, env=env)
     assert done.stdout.splitlines() == [f"{NO_THREADS} 5", "True", "True"]
+
+
+_MANY_CORES = """
+import os, resource
+from xception_cli.imports import importing
+
+os.sched_getaffinity = lambda _: range(64)
+for megabytes in 900, 500:
+    resource.setrlimit(resource.RLIMIT_AS, (megabytes * 1_000_000,) * 2)
+    try:
+        with importing():
+            print("imported")
+    except MemoryError:
+        print("out of memory")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_the_check_of_threads_takes_no_address_space() -> None:
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = python("-c", _MANY_CORES, check=True, env=env)
+    assert done.stdout.splitlines() == ["imported", "out of memory"]
 
 
 _STOP_AT_TORCH = """

@@ -89,7 +89,9 @@ def read_table(path: Path, fits: Callable[[list[str]], bool], encoding: str | No
             refused = error
             continue
         if any("\0" in name for name in header):
-            raise ValueError("it is UTF-16 without a mark, or not text; save the file as UTF-8")
+            raise ValueError(
+                "it is UTF-16 without a byte order mark, or not text; save the file as UTF-8"
+            )
         table = header, (row for row in rows if row[1])
         if fits(header):
             return table

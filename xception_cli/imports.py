@@ -3,14 +3,14 @@
 import gc
 import os
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from xception_cli.errors import MORE_THREADS, NO_THREADS, MachineError, is_out_of_memory
 
 _NEEDED = 300_000_000  # bytes; NumPy and SciPy alone take more
 _OPENBLAS = 64  # threads that NumPy's wheels allow it at most
+_STACK = 2**23  # bytes that a thread reserves by default
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def importing() -> Iterator[None]:
     """
     if is_out_of_memory(None, _NEEDED):
         raise MemoryError
-    if not {"numpy", "scipy"} <= sys.modules.keys():  # each has an OpenBLAS
+    if sys.platform == "linux" and not {"numpy", "scipy"} <= sys.modules.keys():  # with OpenBLAS
         _check_threads()
     was_enabled = gc.isenabled()
     gc.disable()
@@ -39,19 +39,26 @@ def importing() -> Iterator[None]:
 
 
 def _check_threads() -> None:
-    """Check that OpenBLAS can start its threads: one for each core, unless fewer are set."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Check that OpenBLAS can start its threads: one for each core, unless fewer are set.
+
+    Processes are started instead, which Linux counts too: each thread of Python would reserve 64 MB
+    of address space, which `ulimit -v` limits.
+    """
+    cores = len(os.sched_getaffinity(0))
     fewer = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    needed = min(cores, _OPENBLAS, int(fewer) if fewer.isdecimal() else cores)
-    enough = threading.Event()
-    threads = [threading.Thread(target=enough.wait) for _ in range(needed - 1)]
+    needed = min(cores, _OPENBLAS, int(fewer) if fewer.isdecimal() else cores) - 1
+    if is_out_of_memory(None, _NEEDED + needed * _STACK):
+        raise MemoryError
+    started: list[int] = []
     try:
-        for thread in threads:
-            thread.start()
-    except RuntimeError as error:
+        for _ in range(needed):
+            process = os.fork()
+            if not process:
+                os._exit(0)
+            started.append(process)
+    except BlockingIOError as error:
         raise MachineError(NO_THREADS, hint=MORE_THREADS) from error
     finally:
-        enough.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        for process in started:
+            with suppress(ChildProcessError):  # SIGCHLD is ignored: it is gone already
+                os.waitpid(process, 0)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
+from networks import CPU
 from PIL import Image, ImageOps
 from runs import write_info
 from splits import inspected_folder
@@ -22,10 +22,9 @@ from xception_cli.evaluation.eval_report import NEAR_COPY, TRAINED_ON, EvalRepor
 from xception_cli.evaluation.evaluate import run_evaluation
 from xception_cli.evaluation.scored import read_scored
 from xception_cli.model.about import About
-from xception_cli.model.bundle import load_model, save_model
+from xception_cli.model.bundle import ModelBundle, load_model, save_model
 from xception_cli.model.network import build_seeded_network
 from xception_cli.rundir import RunDir
-from xception_cli.runtime import Runtime
 from xception_cli.sample.run import draw_sample
 from xception_cli.toml_files import to_toml
 
@@ -57,9 +56,9 @@ def run(drawn) -> tuple[RunDir, Split]:
     return run, split
 
 
-def evaluate(run: RunDir) -> EvalReport:
+def evaluate(run: RunDir, model: ModelBundle | None = None) -> EvalReport:
     return run_evaluation(
-        run, load_model(run.model, Runtime(torch.device("cpu"), "fp32")), data=NEW, split=None,
+        run, model or load_model(run.model, CPU), data=NEW, split=None,
         ignore_extra_classes=False, workers=0, refine=partial(set_copies_aside, run),
     )  # fmt: skip
 
@@ -184,6 +183,13 @@ def test_a_folder_with_near_copies_only_cannot_be_evaluated(run):
     with pytest.raises(DataError, match="near-copy of a training image") as caught:
         evaluate(run)
     assert caught.value.exit_code == 3
+    assert caught.value.hint == "leave --data out to evaluate on the images that the run held out"
+    # Of another split, the run held out none for it.
+    model = load_model(run.model, CPU)
+    model = replace(model, about=replace(model.about, provenance={"data_fingerprint": "1"}))
+    with pytest.raises(DataError, match="near-copy of a training image") as caught:
+        evaluate(run, model)
+    assert caught.value.hint == "give its own run, or other images"
 
 
 def test_a_missing_training_folder_is_noted_because_copies_are_not_checked(run, drawn):

@@ -20,7 +20,7 @@ from xception_cli.data.units import is_group
 from xception_cli.errors import DataError, UsageError, XceptionError
 from xception_cli.evaluation.notes import join_notes
 from xception_cli.evaluation.places import recorded_places
-from xception_cli.evaluation.selection import Selection, as_trained
+from xception_cli.evaluation.selection import Selection, as_trained, other_images_hint
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
 from xception_cli.settings import read_settings
@@ -65,7 +65,7 @@ def set_copies_aside(run: RunDir, selection: Selection) -> Selection:
         raise DataError(
             f"every image in {show(selection.folder.place)} is a near-copy of a training image: "
             "there is nothing left to evaluate the model on",
-            hint="leave --data out to evaluate on the images that the run held out",
+            hint=other_images_hint(selection.trained_splits),
         )
     identical = {image.digest for image in split.of("val")}  # reported already
     choosers = sum(

@@ -109,12 +109,17 @@ def select_images(
         raise DataError(
             f"the model {'may have been' if other_split else 'was'} trained on every image in "
             f"{show(folder.place)}: there is nothing left to evaluate it on",
-            hint="give its own run, or other images"
-            if other_split
-            else "leave --data out to evaluate on the images that the run held out",
+            hint=other_images_hint(trained_splits),
         )
     note = OTHER_SPLIT_NOTE if other_split else None
     return replace(chosen, note=note, trained_splits=trained_splits)
+
+
+def other_images_hint(trained_splits: AbstractSet[str]) -> str:
+    """Return the hint if a model was trained on every image of a folder, or on a near-copy."""
+    if "test" in trained_splits:
+        return "give its own run, or other images"
+    return "leave --data out to evaluate on the images that the run held out"
 
 
 def keep_listed(selection: Selection, listed: Iterable[Path]) -> Selection:
