@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from xception_cli.cores import usable_cores
 from xception_cli.errors import MORE_THREADS, NO_THREADS, MachineError, is_out_of_memory
 
 _NEEDED = 300_000_000  # bytes; NumPy and SciPy alone take more
@@ -44,7 +45,7 @@ def _check_threads() -> None:
     Processes are started instead, which Linux counts too: each thread of Python would reserve 64 MB
     of address space, which `ulimit -v` limits.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     fewer = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
     needed = min(cores, _OPENBLAS, int(fewer) if fewer.isdecimal() else cores) - 1
     if is_out_of_memory(None, _NEEDED + needed * _STACK):

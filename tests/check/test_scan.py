@@ -21,7 +21,7 @@ from folders import as_ordinary_user, open_folder, snapshot
 from images import encoded, exif, photo, put, two_classes
 from PIL import Image, ImageFilter
 
-from xception_cli.check import scan, store
+from xception_cli.check import pool, scan, store
 from xception_cli.check.pictures import find_broken, find_odd
 from xception_cli.check.scan import Look, look_at, look_at_all, scan_folder
 from xception_cli.check.store import open_store, store_path
@@ -541,7 +541,7 @@ def files(tmp_path) -> list[Path]:
 
 
 def test_several_processes_return_the_same_results_in_order(files, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(pool, "usable_cores", lambda: 3)
     found, helpers = [], set()
     for seen in look_at_all(files, alone=0):
         found.append(seen)
@@ -557,7 +557,7 @@ def test_a_few_files_are_scanned_without_helper_processes(files):
 
 
 def test_only_a_few_files_are_ahead_of_the_awaited_one(files, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(pool, "usable_cores", lambda: 1)
     many = iter(files * 20)
     found = look_at_all(many, alone=0)
     assert [look.problem is None for look, _ in islice(found, 20)] == [i % 7 > 0 for i in range(20)]
@@ -576,7 +576,7 @@ def test_a_killed_process_is_a_machine_error_and_results_are_kept(tmp_path, monk
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(pool, "usable_cores", lambda: 1)
         patch.setattr(scan, "look_at_all", look_and_kill)
         with pytest.raises(MachineError, match=r"^a process that scans images was killed"):
             looks_of(tmp_path / "photos")

@@ -14,6 +14,7 @@ from itertools import islice
 from multiprocessing import connection, resource_tracker
 from typing import Any, TypeVar
 
+from xception_cli.cores import usable_cores
 from xception_cli.data.opening import turns
 from xception_cli.errors import MORE_THREADS, NO_THREADS, MachineError
 
@@ -39,7 +40,7 @@ def map_in_processes(
     Raises:
         MachineError: A helper was killed, or the system starts no more processes.
     """
-    processes = min(_PROCESSES, os.cpu_count() or 1)
+    processes = min(_PROCESSES, usable_cores())
     # Forking this process would copy its threads' locks.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(way)

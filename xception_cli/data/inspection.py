@@ -1,12 +1,12 @@
 """Inspection: the digest of an image file, and whether it can be used."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from xception_cli.console import screen
+from xception_cli.cores import usable_cores
 from xception_cli.data.images import ImageError, naming, read_bytes
 
 
@@ -43,7 +43,7 @@ def inspect_all(paths: list[Path]) -> list[Inspection]:
     Threads suffice: hashlib releases the GIL.
     """
     with (
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool,
         screen.bar("hashing images", len(paths)) as bar,
     ):
         found = []

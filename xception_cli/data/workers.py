@@ -1,6 +1,5 @@
 """Workers: the processes that decode images: how many, how they start, how a death is noticed."""
 
-import os
 import signal
 import sys
 import traceback
@@ -12,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from xception_cli.console import show
+from xception_cli.cores import usable_cores
 from xception_cli.data.opening import turns
 from xception_cli.errors import MachineError
 from xception_cli.runtime import Runtime
@@ -20,9 +20,7 @@ from xception_cli.runtime import Runtime
 def default_workers(runtime: Runtime) -> int:
     """Return the number of image-loading processes: enough for a GPU, few if the CPU trains."""
     wanted = 16 if runtime.device.type == "cuda" else 2
-    usable = getattr(os, "sched_getaffinity", None)  # a process may be limited to some cores
-    cores = len(usable(0)) if usable is not None else os.cpu_count() or 1
-    return max(1, min(wanted, cores // runtime.processes.local_count))
+    return max(1, min(wanted, usable_cores() // runtime.processes.local_count))
 
 
 def start_worker(max_pixels: int, _: int) -> None:
