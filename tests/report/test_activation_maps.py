@@ -145,7 +145,7 @@ def test_a_command_stopped_after_its_first_heat_map_starts_again(
 
 
 def test_the_next_command_after_predict_can_be_pasted_and_is_not_the_same_again(
-    bundle, photos, capsys
+    bundle, photos, capsys, monkeypatch
 ):
     save_model(Path("m.safetensors"), bundle.network.state_dict(), bundle.about)
     files = sorted(map(str, (photos / "red").iterdir()))
@@ -165,3 +165,10 @@ def test_the_next_command_after_predict_can_be_pasted_and_is_not_the_same_again(
     assert call("predict", folder, *answers.split(), "--output", "o.csv", "--workers", "0") == 0
     end = f"{shlex.quote(folder)} {answers} --sort-into sorted"
     assert capsys.readouterr().err.splitlines()[-1] == f"next: xception predict {end}"
+    model = f"--model {shlex.quote(str(Path('m.safetensors').absolute()))}"
+    monkeypatch.chdir(folder)  # sorted images must not be among those to sort
+    command = [".", *shlex.split(model), "--output", "../o.csv", "--workers", "0"]
+    assert call("predict", *command) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"next: xception predict . {model} --sort-into ../sorted"
+    assert call(*shlex.split(last)[2:]) == 0

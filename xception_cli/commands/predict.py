@@ -36,6 +36,7 @@ from xception_cli.files import check_new_file, file_digest, require_writable
 from xception_cli.imports import importing
 from xception_cli.notation import ALL, parse_top, parse_unknown
 from xception_cli.numerals import count_of
+from xception_cli.runs import folder_around
 
 if TYPE_CHECKING:
     from xception_cli.commands.inputs import Inputs
@@ -189,7 +190,7 @@ def predict(
         }
         kept = "".join(f" {n} {quoted(v)}" for n, v in given_options.items() if v is not None)
         explainable = explain is None and not is_exported(chosen)
-        say(f"next: xception predict {_next(inputs, given_run, kept, output, explainable)}")
+        say(f"next: xception predict {_next(inputs, paths, given_run, kept, output, explainable)}")
 
 
 def _check_output(path: Path) -> None:
@@ -203,6 +204,7 @@ def _check_output(path: Path) -> None:
 
 def _next(
     inputs: "Inputs",
+    paths: Sequence[str],
     run: Path | None,
     kept: str,
     output: Path | None,
@@ -212,6 +214,7 @@ def _next(
 
     Args:
         inputs: The images of this one.
+        paths: The arguments that gave them; a folder that the current one is in is not sorted into.
         run: The run, unless it is among the kept options.
         kept: The options to keep.
         output: Where this one wrote its predictions.
@@ -224,7 +227,8 @@ def _next(
     if inputs.are_named:
         return f"{of_run}DIR{kept} --output predictions.csv"
     if output is not None:
-        return f"{again} --sort-into sorted"
+        around = next(filter(None, (folder_around(Path(path)) for path in paths)), Path())
+        return f"{again} --sort-into {quoted(around / 'sorted')}"
     return f"{again} --output predictions.csv"
 
 
