@@ -15,10 +15,10 @@ _WAIT = 60  # seconds; an idle machine takes one
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
-    """A folder whose scan takes several seconds."""
+    """A folder whose scan takes ten seconds, so that a busy machine does not miss it."""
     folder = tmp_path_factory.mktemp("many")
     content = [encoded(photo(seed, 1600, 1200)) for seed in range(2)]
-    for number in range(400):
+    for number in range(1200):
         label = ("cat", "dog")[number % 2]
         # Different contents, because equal ones are decoded once.
         put(folder / label / f"{number}.jpg", content[number % 2] + b"%d" % number)
