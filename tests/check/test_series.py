@@ -429,7 +429,7 @@ def test_a_named_group_in_train_and_in_another_split_is_a_warning_of_check_as_of
                 put(tmp_path / split / name / f"p{n}-{split}.jpg", photo(seed, 64, 48))
     folder = read_folder(tmp_path)
     assert not [p for p in run_check(folder).problems if p.name == TORN]
-    report = run_check(folder, group_by=r"/(p\d)-")
+    report = run_check(replace(folder, group_by=r"/(p\d)-"))
     assert next_steps(report).undecided == 4  # only a person can choose what to exclude
     (found,) = [p for p in report.problems if p.name == TORN]
     assert (found.severity, found.summary) == (
@@ -452,12 +452,13 @@ def test_images_that_the_pattern_does_not_group_are_a_warning_of_check_as_of_tra
         for n in range(3):
             put(tmp_path / name / f"{name}{n}.jpg", photo(10 * label + n, 64, 48))
     folder = read_folder(tmp_path)
-    assert not [p for p in run_check(folder, group_by="(...)").problems if p.name == UNGROUPED]
-    (found,) = [p for p in run_check(folder, group_by=r"(cat\d)").problems if p.name == UNGROUPED]
+    every, some = (replace(folder, group_by=pattern) for pattern in ("(...)", r"(cat\d)"))
+    assert not [p for p in run_check(every).problems if p.name == UNGROUPED]
+    (found,) = [p for p in run_check(some).problems if p.name == UNGROUPED]
     assert found.severity == "warning"
     grouped = replace(seen(folder), group_by=r"(cat\d)")
     split = make_split(grouped, seed=0, val_fraction=0.2, test_fraction=0.0)
     assert found.summary in split.warnings
     images = tuple(replace(image, group="one") for image in folder.images)  # as in a table
-    report = run_check(replace(folder, images=images), group_by="(...)")
+    report = run_check(replace(folder, images=images, group_by="(...)"))
     assert not [p for p in report.problems if p.name == UNGROUPED]  # all are grouped by the pattern

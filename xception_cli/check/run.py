@@ -20,7 +20,6 @@ def run_check(
     deep: bool = False,
     curve: bool = False,
     weights: str = "imagenet",
-    group_by: str | None = None,
 ) -> CheckReport:
     """Check a data folder for every known problem, in one pass.
 
@@ -31,15 +30,14 @@ def run_check(
         deep: Use the pretrained network to find suspect labels and to suggest rotations.
         curve: Also measure whether more images would help; implies `deep`.
         weights: Weights of that network: `imagenet` or a file.
-        group_by: A regular expression that names the group of an image; folds keep groups whole.
 
     Raises:
-        UsageError: No path matches `group_by`.
+        UsageError: No path matches `folder.group_by`.
         DataError: There are too few images to compare labels.
         MachineError: A helper process of the scan was killed.
         WeightsError: The weights cannot be obtained.
     """
-    survey = survey_folder(replace(folder, group_by=group_by))
+    survey = survey_folder(folder)
     report = report_on(survey)
     if not (deep or curve):
         return report

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -125,7 +126,7 @@ def check(
         takes = "--weights takes imagenet or a file, not an address"
         require_readable(weights, "--weights", takes)
     # Before anything heavy is loaded.
-    folder = read_data(data, root)
+    folder = replace(read_data(data, root), group_by=group_by)
     if output is not None:
         _check_findings(data, output)
 
@@ -136,7 +137,7 @@ def check(
         from xception_cli.report.check_page import PAGE, write_check
 
     allow_pixels(max_pixels)
-    report = run_check(folder, deep=deep, curve=curve, weights=weights, group_by=group_by)
+    report = run_check(folder, deep=deep, curve=curve, weights=weights)
     options = {"--root": root, "--group-by": group_by, "--max-pixels": max_pixels}
     again = "".join(f" {name} {quoted(v)}" for name, v in options.items() if v is not None)
     if output is not None:
