@@ -22,6 +22,7 @@ from xception_cli.evaluation.places import find_place, is_copied_to, recorded_pl
 from xception_cli.files import listed_name, utf8
 from xception_cli.numerals import count_of
 from xception_cli.rundir import RunDir
+from xception_cli.runs import name_after
 from xception_cli.suggestions import nearest
 
 HELD_OUT = ("test", "val")  # that a model can be evaluated on, the better one first
@@ -253,11 +254,10 @@ def _choose_part(folder: DataFolder, split: str | None) -> str | None:
 
 def _name(root: Path, part: str | None) -> str:
     """Name a folder's evaluation: never like one of the run's own splits, never a path."""
-    place = root.resolve()
-    name = place.stem if place.is_file() else place.name
+    name = name_after(root)
     if part:
         name = f"{name}-{part}"
-    for longer in (name, f"{place.parent.name}-{name}"):
+    for longer in (name, f"{root.resolve().parent.name}-{name}"):
         found = folder_name(Path(longer))
         if found.casefold() not in {"train", *HELD_OUT}:  # some file systems ignore case
             return found
