@@ -1,13 +1,10 @@
 """Fixtures: drawn images, a small trained run, and the ImageNet weights."""
 
-import ctypes
 import fcntl
 import gc
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from images import draw_photos
 from runs import copy_run, quick_settings, train_once
 
 from xception_cli.rundir import RunDir
+from xception_cli.runtime import release_freed_memory
 
 # Commands leave SIGHUP ignored under nohup; the tests are the same with and without it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -69,9 +67,7 @@ def _memory_returned() -> Iterator[None]:
     """Return freed memory to the system: glibc keeps it, and a worker would grow to 11 GB."""
     yield
     gc.collect()
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+    release_freed_memory()
 
 
 @pytest.fixture(scope="session")
